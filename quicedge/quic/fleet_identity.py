@@ -6,7 +6,7 @@ The supervisor reads it from files; workers receive it with their settings.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -83,6 +83,27 @@ def place_of(identity: FleetIdentity | None) -> bytes:
         return b""
     parts = [identity.server_id, identity.nonce_length, identity.secret]
     return hashlib.sha256(b"quicedge place" + msgspec.msgpack.encode(parts)).digest()
+
+
+def marks_of(identity: FleetIdentity | None) -> dict[int, bytes]:
+    """What tells keys of connection IDs from others, by config rotation; says nothing of them."""
+    keys = identity.id_keys if identity is not None else []
+    return {
+        item.rotation: hashlib.sha256(b"quicedge connection ID key" + (item.key or b"")).digest()
+        for item in keys
+    }
+
+
+def another_key(identity: FleetIdentity | None, marks: Mapping[int, bytes]) -> str | None:
+    """Why these keys cannot follow those with the marks: hosts would take IDs made with a former
+    key for those of other hosts. None: they can."""
+    for rotation, mark in marks_of(identity).items():
+        if marks.get(rotation, mark) != mark:
+            return (
+                f"fleet.connection_id_keys: config rotation {rotation} has another key already; "
+                "give the new key a rotation that is free"
+            )
+    return None
 
 
 def read_identity(fleet: Fleet) -> FleetIdentity | None:

@@ -21,7 +21,7 @@ import msgspec
 import structlog
 
 from quicedge.config.limits import HANDOVER_TIMEOUT, UPGRADE_TIMEOUT
-from quicedge.quic.fleet_identity import OTHER_PLACE
+from quicedge.quic.fleet_identity import OTHER_PLACE, FleetIdentity, another_key, place_of
 from quicedge.worker.estate import (
     ESTATE_VERSION,
     Estate,
@@ -46,6 +46,8 @@ class Bequest(msgspec.Struct, frozen=True, kw_only=True):
     secret: bytes
     place: bytes
     """`quic.fleet_identity.place_of`."""
+    id_keys: dict[int, bytes] = {}
+    """`quic.fleet_identity.marks_of`."""
     admin: str | None
     """`admin.listen` of the socket that comes along."""
     control: str
@@ -97,17 +99,15 @@ class Inherited:
         self._link.close()
 
 
-def inherited(place: bytes) -> Inherited | None:
-    """What another supervisor hands over to this program; None: nobody does.
-
-    `place`: of this program (`quic.fleet_identity.place_of`). Raises UpgradeError.
-    """
+def inherited(identity: FleetIdentity | None) -> Inherited | None:
+    """What another supervisor hands over to this program, whose place in a fleet is this one; None:
+    nobody does. Raises UpgradeError."""
     link = _link()
     if link is None:
         return None
     link.settimeout(HANDOVER_TIMEOUT)
     try:
-        found = _receive(link, place)
+        found = _receive(link, identity)
     except UpgradeError:
         link.detach()  # `refuse` is to say why
         raise
@@ -115,7 +115,7 @@ def inherited(place: bytes) -> Inherited | None:
     return found
 
 
-def _receive(link: socket.socket, place: bytes) -> Inherited:
+def _receive(link: socket.socket, identity: FleetIdentity | None) -> Inherited:
     try:
         bequest = msgspec.msgpack.decode(receive_message(link), type=Bequest)
         if bequest.version != ESTATE_VERSION:
@@ -123,8 +123,10 @@ def _receive(link: socket.socket, place: bytes) -> Inherited:
                 f"the running edge speaks version {bequest.version} of the protocol, "
                 f"this program version {ESTATE_VERSION}: restart instead"
             )
-        if bequest.place != place:
+        if bequest.place != place_of(identity):
             raise UpgradeError(f"{OTHER_PLACE}: requires a restart")
+        if (reason := another_key(identity, bequest.id_keys)) is not None:
+            raise UpgradeError(reason)
         numbers = bequest.estate.fds
         fds = receive_descriptors(link, len(numbers) + (bequest.admin is not None) + 1)
     except (OSError, EstateError, msgspec.MsgspecError) as error:

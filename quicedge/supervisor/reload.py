@@ -17,7 +17,12 @@ from quicedge.config.limits import MAX_WORKERS
 from quicedge.config.listeners import Transport, listeners, redirecting
 from quicedge.config.loader import ConfigError, load_config, parse_document
 from quicedge.config.schema import Config, Tls
-from quicedge.quic.fleet_identity import FleetIdentityError, read_identity
+from quicedge.quic.fleet_identity import (
+    FleetIdentityError,
+    another_key,
+    marks_of,
+    read_identity,
+)
 from quicedge.quic.ticket_keys import SharedKeyError, read_shared_keys
 from quicedge.quic.tls import CertificateError, CertificatePem, parse_certificate, read_certificate
 from quicedge.supervisor.key_store import is_store
@@ -108,16 +113,8 @@ def require_same_place(new: Settings, current: Settings) -> None:
         if getattr(one, key, None) != getattr(other, key, None):
             name = "secret_file" if key == "secret" else key
             raise ReloadError(f"fleet.{name}: requires a restart")
-    if one is None or other is None:
-        return
-    keys = {item.rotation: item.key for item in other.id_keys}
-    for item in one.id_keys:
-        if keys.get(item.rotation, item.key) != item.key:
-            # Hosts would take IDs made with the former key for those of other hosts.
-            raise ReloadError(
-                f"fleet.connection_id_keys: config rotation {item.rotation} has another key "
-                "already; give the new key a rotation that is free"
-            )
+    if (reason := another_key(one, marks_of(other))) is not None:
+        raise ReloadError(reason)
 
 
 def reread(path: str | None, current: Config) -> Settings:

@@ -27,7 +27,7 @@ from quicedge.config.control_path import control_path
 from quicedge.config.schema import Config
 from quicedge.config.unusable import UnusableError
 from quicedge.proxy.alt_svc import Advertising
-from quicedge.quic.fleet_identity import place_of
+from quicedge.quic.fleet_identity import marks_of, place_of
 from quicedge.quic.tls import CertificatePem
 from quicedge.supervisor import notify
 from quicedge.supervisor.administration import Administration, ChangeOfAdmin
@@ -160,11 +160,10 @@ def _tell(config: Config, error: Exception) -> None:
 
 def _takeover(settings: Settings, config_path: str | None) -> Takeover | None:
     """What there is to take over from another supervisor; raises UpgradeError."""
-    place = place_of(settings.fleet)
-    found = inherited(place)
+    found = inherited(settings.fleet)
     if found is not None:
         return of_upgrade(found)
-    return of_orphans(control_path(settings.config, config_path), place)
+    return of_orphans(control_path(settings.config, config_path), settings.fleet)
 
 
 class ControlSocketError(Exception):
@@ -431,6 +430,7 @@ class Supervisor:
             estate=estate,
             secret=self._secret,
             place=place_of(self.current.settings.fleet),
+            id_keys=marks_of(self.current.settings.fleet),
             admin=None if admin is None else admin[0],
             control=str(self._commands.path),
             reloads=self.current.reloads,

@@ -15,10 +15,11 @@ from pathlib import Path
 import structlog
 
 from quicedge.config.limits import ADOPTION_RETRY, ADOPTION_TIMEOUT
-from quicedge.quic.fleet_identity import OTHER_PLACE
+from quicedge.quic.fleet_identity import OTHER_PLACE, FleetIdentity, another_key, place_of
 from quicedge.supervisor.adoption import Adopted, adopt, adoption_path, orphan_paths, release
 from quicedge.supervisor.handover import Inherited
 from quicedge.udp.connection_id_codec import MAX_WORKERS, slot_number
+from quicedge.worker.adoption import Orphan
 from quicedge.worker.estate import Estate, EstateError
 
 log = structlog.get_logger("quicedge.supervisor")
@@ -47,11 +48,11 @@ def of_upgrade(inherited: Inherited) -> Takeover:
     return Takeover(inherited.estate, inherited.secret, inherited)
 
 
-def of_orphans(control: Path, place: bytes) -> Takeover | None:
+def of_orphans(control: Path, identity: FleetIdentity | None) -> Takeover | None:
     """What a supervisor has left that had this control socket and died; None: nothing.
 
-    `place`: `quic.fleet_identity.place_of` of this one, which cannot go on with the connections of
-    another. Blocks, for as long as its workers take to answer.
+    `identity`: of this one, which cannot go on with the connections of another place in a fleet.
+    Blocks, for as long as its workers take to answer.
     """
     if is_served(control):
         return None
@@ -63,11 +64,12 @@ def of_orphans(control: Path, place: bytes) -> Takeover | None:
             path.unlink(missing_ok=True)
         except (OSError, EstateError) as error:
             log.warning("worker not adopted", path=str(path), reason=str(error))
-    for item in found:
-        if item.orphan.place != place:
-            log.warning("worker of the supervisor before ended", pid=item.pid, reason=OTHER_PLACE)
+    for item in list(found):
+        if (reason := _obstacle(item.orphan, identity)) is not None:
+            log.warning("worker of the supervisor before ended", pid=item.pid, reason=reason)
             _end(item)
-    found = [item for item in found if item.orphan.place == place]
+            adoption_path(control, item.orphan.slot).unlink(missing_ok=True)
+            found.remove(item)
     serving = [item for item in found if item.orphan.is_active and not item.orphan.is_draining]
     if not serving:
         # Others drain, and end by themselves.
@@ -87,6 +89,13 @@ def of_orphans(control: Path, place: bytes) -> Takeover | None:
         serving=[item for item in serving if item.orphan.slot // MAX_WORKERS == bank],
         leaving=[item for item in found if item.orphan.slot // MAX_WORKERS != bank],
     )
+
+
+def _obstacle(orphan: Orphan, identity: FleetIdentity | None) -> str | None:
+    """Why a supervisor cannot go on with the connections of a worker; None: it can."""
+    if orphan.place != place_of(identity):
+        return OTHER_PLACE
+    return another_key(identity, orphan.id_keys)
 
 
 def _end(worker: Adopted) -> None:

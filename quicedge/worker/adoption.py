@@ -45,6 +45,8 @@ class Orphan(msgspec.Struct, frozen=True, kw_only=True):
     secret: bytes
     place: bytes
     """`quic.fleet_identity.place_of`."""
+    id_keys: dict[int, bytes] = {}
+    """`quic.fleet_identity.marks_of`."""
     estate: Estate
     has_roster: bool
 

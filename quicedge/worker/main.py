@@ -22,7 +22,7 @@ from quicedge.config.tracelimits import OTEL_WORKER_BACKLOG
 from quicedge.config.unusable import UnusableError
 from quicedge.downstream.http3 import Http3Session
 from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
-from quicedge.quic.fleet_identity import FleetIdentity, instance_of, place_of
+from quicedge.quic.fleet_identity import FleetIdentity, instance_of, marks_of, place_of
 from quicedge.quic.key_exchange import MLKEM_MISSING
 from quicedge.quic.ticket_keys import SharedKeys
 from quicedge.quic.tls import CertificateError, CertificateStore
@@ -197,7 +197,7 @@ class _Worker:
         spec, settings = self._spec, self._spec.settings
         self._logs = _open_logs(spec)
         sockets = [UdpSocket(socket.socket(fileno=item.fd)) for item in spec.sockets]
-        identity = settings.fleet
+        identity = self._identity = settings.fleet
         layout: ConnectionIdLayout
         layout = PLAIN if identity is None else identity.layout(spec.secret)
         self._layout = layout
@@ -339,7 +339,8 @@ class _Worker:
             is_draining=self._draining is not None,
             is_outdated=self._is_outdated,
             secret=spec.secret,
-            place=place_of(spec.settings.fleet),
+            place=place_of(self._identity),
+            id_keys=marks_of(self._identity),
             estate=spec.estate,
             has_roster=spec.roster_fd >= 0,
         )
@@ -514,6 +515,7 @@ class _Worker:
         """Encode server IDs as the new settings say; those of earlier ones are still decoded."""
         if identity is None or not isinstance(self._layout, QuicLbLayout):
             return
+        self._identity = identity
         configurations = identity.configurations()
         if identity.id_keys[0] != self._encoding:
             self._encoding = identity.id_keys[0]

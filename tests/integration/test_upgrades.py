@@ -148,6 +148,40 @@ def test_a_new_program_that_does_not_come_up_leaves_the_old_one_serving(
         assert running.get("/").returncode == 0
 
 
+def test_keys_of_connection_ids_are_not_exchanged_under_their_rotation(tmp_path: Path) -> None:
+    """Other hosts would take the connection IDs that there are for those of others."""
+    keys = tmp_path / "keys"
+    keys.touch(mode=0o600)
+    keys.write_text(f"3 {'ab' * 16}\n")
+    fleet = f"""{OPTIONS}
+[fleet]
+server_id = "0001"
+connection_id_keys = "{keys}"
+"""
+    with demo_origin() as origin, upgradable(tmp_path, origin, fleet) as running:
+        pids = {worker["pid"] for worker in running.admin("/api/v1/status")["workers"]}
+        keys.write_text(f"3 {'cd' * 16}\n")
+        done = quicedge(running, "upgrade")
+        assert done.returncode == 1
+        assert "fleet.connection_id_keys: config rotation 3 has another key already" in done.stderr
+        assert "rotation that is free" in done.stderr
+        assert supervisor(running) == running.process.pid
+        assert running.get("/").returncode == 0
+        keys.write_text(f"4 {'cd' * 16}\n3 {'ab' * 16}\n")
+        assert quicedge(running, "upgrade").returncode == 0
+        assert running.get("/").returncode == 0
+        wait_until(lambda: len(banks(running)) == 1, "the end of the workers before", 60)
+        # A supervisor that comes after one that died ends the workers, as their clients are lost.
+        pids = {worker["pid"] for worker in running.admin("/api/v1/status")["workers"]}
+        os.kill(supervisor(running), signal.SIGKILL)
+        wait_until(lambda: not running.is_listening(), "the end of the supervisor", 20)
+        keys.write_text(f"4 {'ef' * 16}\n")
+        running.start()
+        status = running.admin("/api/v1/status")
+        assert pids.isdisjoint(worker["pid"] for worker in status["workers"])
+        assert "config rotation 4 has another key already" in running.log()
+
+
 def begin_upgrade(running: RunningEdge) -> subprocess.Popen[str]:
     """An upgrade whose new program has just been started."""
     upgrade = subprocess.Popen(
