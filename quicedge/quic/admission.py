@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import NamedTuple
 
@@ -46,6 +47,8 @@ class Admission:
         self.connections = connections
         self.settings = settings
         """May be replaced at any time."""
+        self.has_left: Callable[[], bool] | None = None
+        """Whether others take new connections by now, where any are taken; None: they do not."""
         self._unvalidated = 0
         """Half-open handshakes of clients with an unvalidated address."""
 
@@ -54,6 +57,8 @@ class Admission:
         settings, connections = self.settings, self.connections
         if connections.closed is not None:
             return Verdict(Decision.REFUSE, connections.closed)
+        if self.has_left is not None and self.has_left():
+            return Verdict(Decision.REFUSE, AdmissionReason.DRAINING)
         address = packed(host)
         if not connections.permits(address):
             return Verdict(Decision.DROP, AdmissionReason.DENIED)

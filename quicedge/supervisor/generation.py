@@ -128,14 +128,20 @@ class Generation:
 
     async def hear_of(self, other: Generation) -> None:
         """Tell the workers of those of another bank, which takes new connections from now on."""
-        await self._announce(other.bank, list(other.listeners.outboxes.values()), other.bank)
+        await self._announce(
+            other.bank,
+            list(other.listeners.outboxes.values()),
+            other.bank,
+            other.listeners.udp_addresses,
+        )
 
     async def retire(self, order: DrainOrder) -> None:
         """Drain while `after` serves, then give back everything that only this generation has."""
         assert self.after is not None
         successor = self.after
         self._stop_listening_where(successor)
-        await self.pool.stop(order)
+        left = set(self.listeners.udp_addresses) - set(successor.listeners.udp_addresses)
+        await self.pool.stop(order, refusing=bool(left))
         await self._staff.resets.close()
         await self._staff.settle_counts()
         successor.before = None
@@ -157,11 +163,13 @@ class Generation:
                 for sock in group.sockets:
                     stop_listening(sock)
 
-    async def _announce(self, bank: int, outboxes: list[int], active: int) -> None:
+    async def _announce(
+        self, bank: int, outboxes: list[int], active: int, addresses: list[str] | None = None
+    ) -> None:
         for worker, (_, outbox) in enumerate(self.listeners.mailboxes):
             for _ in range(ANNOUNCE_ATTEMPTS):
                 try:
-                    announce(outbox, bank, outboxes, active)
+                    announce(outbox, bank, outboxes, active, addresses)
                     break
                 except BlockingIOError:
                     await asyncio.sleep(ANNOUNCE_RETRY)  # its inbox is full

@@ -261,6 +261,11 @@ class Listeners:
             *(item.group for item in self.redirects),
         ]
 
+    @property
+    def udp_addresses(self) -> list[str]:
+        """Where new connections over UDP are taken."""
+        return [str(group.address) for group in self.groups() if isinstance(group, UdpGroup)]
+
     def tcp_groups(self) -> list[TcpGroup]:
         """Those of all listening TCP sockets."""
         return [group for group in self.groups() if isinstance(group, TcpGroup)]

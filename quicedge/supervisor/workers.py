@@ -264,15 +264,17 @@ class WorkerPool:
             for slot in list(self._adopted)
         ]
 
-    async def stop(self, order: DrainOrder) -> None:
+    async def stop(self, order: DrainOrder, *, refusing: bool = False) -> None:
         """Drain all workers, and kill those that take longer than `STOP_GRACE` more.
 
-        May be called again meanwhile; the shorter time counts.
+        May be called again meanwhile; the shorter time counts. `refusing`: successors do not take
+        all new clients.
         """
         self._stopping.set()
         alive = self._alive()
-        # Without successors each refuses new clients until the last has drained.
-        groups = [[worker] for worker in alive] if order.succeeded else [alive]
+        # Where there are no successors, each refuses new clients until the last has drained.
+        alone = order.succeeded and not refusing
+        groups = [[worker] for worker in alive] if alone else [alive]
         draining = asyncio.gather(
             *(_dismiss_once_drained(group) for group in groups),
             *(worker.drain(order) for worker in alive),

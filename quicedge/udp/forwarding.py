@@ -53,6 +53,8 @@ class _Peers(msgspec.Struct, array_like=True, tag="peers"):
 
     bank: int
     active: int
+    addresses: list[str] | None = None
+    """Where the active bank takes new connections; None: as before."""
 
 
 _Message = _Forwarded | _Peers
@@ -60,10 +62,16 @@ _decoder = msgspec.msgpack.Decoder(_Message)
 _encoder = msgspec.msgpack.Encoder()
 
 
-def announce(inbox: socket.socket, bank: int, outboxes: Sequence[int], active: int) -> None:
-    """Tell a worker, at the sending end of its inbox, of the workers of a bank and which bank takes
-    new connections; raises OSError."""
-    socket.send_fds(inbox, [_encoder.encode(_Peers(bank, active))], outboxes)
+def announce(
+    inbox: socket.socket,
+    bank: int,
+    outboxes: Sequence[int],
+    active: int,
+    addresses: list[str] | None = None,
+) -> None:
+    """Tell a worker, at the sending end of its inbox, of the workers of a bank, and which bank
+    takes new connections and where; raises OSError."""
+    socket.send_fds(inbox, [_encoder.encode(_Peers(bank, active, addresses))], outboxes)
 
 
 class Forwarder:
@@ -91,6 +99,8 @@ class Forwarder:
         self._outboxes = dict(outboxes)
         self._codec = ConnectionIdCodec(layout)
         self._clock = clock
+        self._taken: list[str] | None = None
+        """Addresses where the active bank takes new connections; None: at all of ours."""
         self._look_back_until = clock() + FORWARD_LOOK_BACK
         self._returned: dict[bytes, None] = {}
         """Connection IDs that clients chose for new connections, though they look like ours."""
@@ -109,9 +119,9 @@ class Forwarder:
             slot = None
         if is_settled(data):
             return slot is not None and self._send(slot, data, path, ecn)
-        if self.active != bank_of(self._slot):
+        if self.has_left():
             workers = sum(bank_of(slot) == self.active for slot in self._outboxes)
-            if not workers:
+            if not workers or not self._is_taken(path):
                 return False
             to = slot_number(self.active, self._codec.newcomer_of(data, workers))
             return self._send(to, data, path, ecn, returned=True)
@@ -120,6 +130,14 @@ class Forwarder:
         if bank_of(slot) != self.active and not self._may_be_known(data):
             return False
         return self._send(slot, data, path, ecn)
+
+    def has_left(self) -> bool:
+        """Whether another bank takes new connections."""
+        return self.active != bank_of(self._slot)
+
+    def _is_taken(self, path: FourTuple) -> bool:
+        """Whether the active bank takes new connections where a datagram arrived."""
+        return self._taken is None or self._addresses.get(path.socket) in self._taken
 
     def _may_be_known(self, data: bytes) -> bool:
         """Whether a first packet may continue a handshake that began in the other bank."""
@@ -181,6 +199,8 @@ class Forwarder:
             outbox = self._outboxes[slot_number(peers.bank, worker)] = socket.socket(fileno=fd)
             outbox.setblocking(False)
         self.active = peers.active
+        if peers.addresses is not None:
+            self._taken = peers.addresses
         self._look_back_until = self._clock() + FORWARD_LOOK_BACK
 
     def close(self) -> None:

@@ -613,6 +613,8 @@ class Edge:
         started = self._loop.time()
         self._drained = self._loop.create_future()
         if order.succeeded:
+            if self.forwarder is not None:
+                self._overload.leave(self.forwarder.has_left)
             self.tcp.leave()
         else:
             self._overload.drain()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from quicedge.config.schema import Config
 from quicedge.downstream.session import Session
@@ -66,6 +66,11 @@ class Overload:
         """Refuse every new client immediately, so that it can go elsewhere."""
         self._draining = True
         self.connections.closed = AdmissionReason.DRAINING
+
+    def leave(self, has_left: Callable[[], bool]) -> None:
+        """Refuse clients over QUIC that successors do not take, as they have left their address,
+        once `has_left` says that there are successors."""
+        self.admission.has_left = has_left
 
     def check(self, sessions: Iterable[Session], now: float, *, contended: bool) -> None:
         """Check progress deadlines, idle connections and memory.

@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aioquic.quic.packet import QuicErrorCode
 
 from tests.integration.test_worker_ends import reset_within, silent_origin, waiting_client
 from tests.support.download_client import download_client
 from tests.support.edge import REPOSITORY, RunningEdge, edge
 from tests.support.origin import demo_origin
 from tests.support.peers import free_edge_port, wait_until
+from tests.support.visitor import Visitor
 
 
 def reload(running: RunningEdge, *options: str) -> subprocess.CompletedProcess[str]:
@@ -162,6 +164,30 @@ def test_addresses_come_and_go_by_reload(tmp_path: Path) -> None:
             socket.create_connection(("127.0.0.1", other), timeout=5)
         with tls_client(running.port) as tls:
             assert b"200 OK" in ask(tls)
+
+
+def test_newcomers_where_nobody_listens_any_more_are_refused_at_once(tmp_path: Path) -> None:
+    """They go elsewhere at once; those at addresses that stay are served, by the successors."""
+    left = free_edge_port()
+    options = 'workers = 2\nupgrade_drain = "60s"'
+    with (
+        silent_origin() as origin,
+        edge(tmp_path, origin, options=options, listen=(left,)) as running,
+    ):
+        kept = waiting_client(running)
+        change(running, f', "127.0.0.1:{left}"', "")
+        assert reload(running).returncode == 0
+        for _ in range(6):
+            late = Visitor(left)
+            late.run(lambda v, ended: v.quic._close_event is not None, limit=5.0)
+            assert late.quic._close_event is not None
+            assert late.quic._close_event.error_code == QuicErrorCode.CONNECTION_REFUSED
+        newcomer = waiting_client(running)
+        assert newcomer.quic._close_event is None
+        assert kept.quic._close_event is None
+        assert len(banks(running)) == 2, "the workers before still drain"
+        for client in (kept, newcomer):
+            client.close()
 
 
 def test_a_reload_moves_the_admin_api(tmp_path: Path) -> None:

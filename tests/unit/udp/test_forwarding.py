@@ -122,6 +122,31 @@ def test_newcomers_that_waited_at_the_old_bank_are_passed_on(banks: tuple[Worker
     assert old.accepted == []
 
 
+def test_newcomers_where_the_new_bank_is_not_stay_with_the_old_one(
+    banks: tuple[Worker, Worker],
+) -> None:
+    old, new = banks
+    data = initial(slot_number(0, 30))
+    with contextlib.ExitStack() as stack:
+        outbox = stack.enter_context(old.forwarder._outboxes[OLD].dup())
+        to = new.forwarder._outboxes[NEW].fileno()
+        announce(outbox, 1, [to], 1, ["192.0.2.1:443"])
+        old.turn()
+        old.receive(data)
+        new.turn()
+        assert (old.accepted, new.accepted) == ([data], [])
+        announce(outbox, 1, [to], 1)  # says nothing new of addresses
+        old.turn()
+        old.receive(data)
+        assert old.accepted == [data, data]
+        here = old.forwarder._addresses[old.path.socket]
+        announce(outbox, 1, [to], 1, ["192.0.2.1:443", here])
+        old.turn()
+        old.receive(data)
+        new.turn()
+        assert (old.accepted, new.accepted) == ([data, data], [data])
+
+
 def test_first_packets_are_offered_to_the_old_bank_for_a_while_only(
     banks: tuple[Worker, Worker], clock: list[float]
 ) -> None:
