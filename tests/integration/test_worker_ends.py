@@ -31,7 +31,8 @@ def waiting_client(running: RunningEdge) -> Visitor:
     visitor = Visitor(running.port)
     visitor.request(b"GET", b"/never")
     before = requests_active(running)
-    visitor.run(lambda v, ended: requests_active(running) > before)
+    # Before that, what it sends begins with a Handshake packet, which nobody answers with a reset.
+    visitor.run(lambda v, ended: v.quic._handshake_confirmed and requests_active(running) > before)
     return visitor
 
 
