@@ -4,6 +4,9 @@ Usage: upgradeload.py QUIC_PORT TCP_PORT CLIENTS UPGRADE_DRAIN. Says `{"ready": 
 until standard input ends; each line on it says that workers are being replaced. Then prints what
 was done, what was lost, and which new connections were refused.
 
+Says too for how long clients stood still: servers rightly give up whoever says nothing for as long
+as a handshake or a drain takes.
+
 Clients go elsewhere when they are asked to (GOAWAY, `connection: close`, a WebSocket's close), and
 repeat what the server says it has not begun. That is no loss; everything else is.
 """
@@ -47,6 +50,7 @@ LARGE, SMALL, UPLOAD = 100_000, 300, 40_000
 REQUEST_TIMEOUT = 45.0
 CONNECT_TIMEOUT = 30.0
 PING_SECONDS = 3.0
+WATCH_SECONDS = 0.1
 AT_ONCE = 16
 _GOAWAY = 7
 _NO_ERROR, _REJECTED = 0x100, 0x10B
@@ -78,6 +82,8 @@ class Soak:
         self.moved: Counter[str] = Counter()
         self.handshakes = asyncio.Semaphore(AT_ONCE)
         self.connected = 0
+        self.stalled = 0.0
+        """Seconds for which all clients stood still at most, as this process got no processor."""
         self.interval = max(1.0, clients / 50)
         """Seconds between the requests of a client; aioquic takes a core for 2 MB per second."""
         self.tls = ssl.create_default_context()
@@ -87,6 +93,14 @@ class Soak:
     async def pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.stopping.wait(), random.uniform(0.5, 1.5) * seconds)
+
+    async def watch(self) -> None:
+        """Measure how late the event loop is."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + WATCH_SECONDS
+            await asyncio.sleep(WATCH_SECONDS)
+            self.stalled = max(self.stalled, loop.time() - due)
 
     async def tcp(self, alpn: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         context = ssl.create_default_context()
@@ -451,6 +465,7 @@ async def main(quic_port: int, tcp_port: int, clients: int, upgrade_drain: float
         for kind, share in SHARES.items()
         for _ in range(max(1, round(clients * share / 100)))
     ]
+    watching = asyncio.create_task(soak.watch())
     while soak.connected < len(tasks):
         await asyncio.sleep(0.1)
     say(ready=len(tasks))
@@ -459,7 +474,9 @@ async def main(quic_port: int, tcp_port: int, clients: int, upgrade_drain: float
         soak.switched_at = time.monotonic()
     soak.stopping.set()
     await asyncio.gather(*tasks)
+    watching.cancel()
     say(
+        stalled=soak.stalled,
         connections=soak.connected,
         done=soak.done,
         lost=soak.lost,
