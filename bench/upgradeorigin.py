@@ -64,7 +64,7 @@ async def events(writer: asyncio.StreamWriter) -> None:
         b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
     )
     number = 0
-    while True:
+    while not writer.is_closing():
         event = b"data: %d\n\n" % number
         writer.write(b"%x\r\n%s\r\n" % (len(event), event))
         await writer.drain()
