@@ -24,6 +24,7 @@ from quicedge.config.acmelimits import (
     ISSUER_REFUSES,
     ORDERS_BURST,
     ORDERS_PER_SECOND,
+    RENEW_AGE_LEAST,
     RENEW_AGE_MIN,
     RENEWAL_INFO_INTERVAL,
     RENEWAL_INFO_MAX,
@@ -173,7 +174,7 @@ class Schedule:
             renewal = lifetime.renewal(self._chance())
         # Where clocks differ, or an issuer suggests the past for every certificate, each renewal
         # would be due at once.
-        age = min(RENEW_AGE_MIN, lifetime.seconds / 2)
+        age = min(RENEW_AGE_MIN, max(lifetime.seconds / 2, RENEW_AGE_LEAST))
         record.renew_at = max(renewal, record.obtained_at + age)
 
     # --- what is due ------------------------------------------------------------------------------

@@ -14,6 +14,10 @@ RENEW_AGE_MIN: Final = 3600.0
 """Seconds, or half of its life, that a certificate is served before it is renewed, whatever its
 dates and its issuer say: with a clock that is wrong, orders would not end."""
 
+RENEW_AGE_LEAST: Final = 60.0
+"""Seconds that any certificate is: one that lives for seconds is a mistake of the issuer, which
+would be asked without end. The shortest in use live for five minutes."""
+
 BACKOFF_MIN: Final = 120.0
 """Seconds after a first failure; doubles with each: five attempts in the first hour, which is Let's
 Encrypt's limit on failed validations per account, name and hour."""

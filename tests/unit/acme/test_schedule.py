@@ -16,6 +16,7 @@ from quicedge.config.acmelimits import (
     ISSUER_DOWN_MAX,
     ISSUER_REFUSES,
     ORDERS_BURST,
+    RENEW_AGE_LEAST,
     RENEW_AGE_MIN,
     RENEW_JITTER,
     RENEWAL_INFO_INTERVAL,
@@ -344,6 +345,12 @@ def test_a_clock_that_is_wrong_does_not_make_orders_without_end() -> None:
         made.succeeded(order.host, MAIN, Lifetime(now - 400 * DAY, now - 310 * DAY), now)
 
     assert len(run(made, DAY, expired)) <= 25
+
+
+def test_an_issuer_of_certificates_of_seconds_is_not_asked_without_end() -> None:
+    made = schedule("a.example.com")
+    placed = run(made, 600, succeed(4 / DAY))
+    assert len(placed) == pytest.approx(600 / RENEW_AGE_LEAST, abs=2)
 
 
 @pytest.mark.parametrize("minutes", [5, 60])
