@@ -80,6 +80,8 @@ class _Host:
 class _Issuer:
     def __init__(self, now: float) -> None:
         self.down_until = now
+        self.asked_until = now
+        """It has asked to be left alone until then."""
         self.outages = 0
         self.error: str | None = None
         self._tokens = float(ORDERS_BURST)
@@ -163,7 +165,7 @@ class Schedule:
         found.record.next_attempt = 0.0
         found.tried.clear()
         for issuer in self._issuers.values():
-            issuer.down_until = min(issuer.down_until, now)
+            issuer.down_until = min(issuer.down_until, max(issuer.asked_until, now))
 
     def _decide(self, host: _Host) -> None:
         lifetime, record = host.lifetime, host.record
@@ -296,6 +298,7 @@ class Schedule:
             delay = min(ISSUER_DOWN_MIN * 2 ** min(issuer.outages, MAX_DOUBLINGS), ISSUER_DOWN_MAX)
             issuer.outages += 1
         delay *= 1 + BACKOFF_JITTER * self._chance()
+        issuer.asked_until = max(issuer.asked_until, now + waiting)
         issuer.down_until = max(issuer.down_until, now + max(delay, waiting))
         issuer.error = failure.message
 

@@ -214,6 +214,18 @@ def test_an_issuer_that_is_down_is_asked_by_one_name_at_a_time_and_ever_more_rar
     assert asked[-1] - asked[-2] == pytest.approx(ISSUER_DOWN_MAX)
 
 
+def test_a_renewal_by_hand_ends_our_delay_after_an_outage_and_not_the_issuers() -> None:
+    for asked, wait in ((None, 0), (900, 900)):
+        made = schedule("a.example.com")
+        outage = Failure(cause=Cause.UNAVAILABLE, message="503", retry_after=asked)
+        assert one(made, NOW) is not None
+        made.failed("a.example.com", MAIN, outage, NOW)
+        made.hurry("a.example.com", NOW)
+        if wait:
+            assert one(made, NOW + wait - 1) is None
+        assert one(made, NOW + wait) is not None
+
+
 def test_an_outage_costs_a_name_no_delay_of_its_own() -> None:
     made = schedule("a.example.com")
     run(made, DAY, fail_with(DOWN))
