@@ -5,12 +5,14 @@ from __future__ import annotations
 import ipaddress
 import ssl
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import (
@@ -249,8 +251,9 @@ def _place(key: PrivateKey, chain: Iterable[x509.Certificate]) -> int | None:
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     public = key.public_key().public_bytes(*form)
     for place, certificate in enumerate(chain):
-        if certificate.public_key().public_bytes(*form) == public:
-            return place
+        with suppress(UnsupportedAlgorithm, ValueError):  # a kind of key that we do not know
+            if certificate.public_key().public_bytes(*form) == public:
+                return place
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,20 @@ def test_a_chain_in_the_wrong_order_is_refused_with_the_right_one(tmp_path: Path
     cert, key = write_certificate(tmp_path, "localhost")
     cert.write_bytes(issuer.read_bytes() + cert.read_bytes())
     assert f"{cert}: certificate 2 in it has the key {key}; put it first" in refusal(cert, key)
+
+
+def test_a_key_is_looked_for_past_those_of_unknown_kinds(tmp_path: Path) -> None:
+    issuer, _ = write_certificate(tmp_path, "issuer", stem="issuer")
+    _, other = write_certificate(tmp_path, "other", stem="other")
+    cert, key = write_certificate(tmp_path, "localhost")
+    der = ssl.PEM_cert_to_DER_cert(issuer.read_text())
+    ec_public_key = bytes.fromhex("2a8648ce3d0201")
+    unknown = ssl.DER_cert_to_PEM_cert(der.replace(ec_public_key, ec_public_key[:-1] + b"\x7f"))
+    leaf = cert.read_text()
+    cert.write_text(unknown + leaf)
+    assert "certificate 2 in it has the key" in refusal(cert, key)
+    cert.write_text(leaf + unknown)
+    assert "the key is not that of the certificate" in refusal(cert, other)
 
 
 def test_openssl_gets_the_key_and_the_chain_that_were_checked(tmp_path: Path) -> None:
