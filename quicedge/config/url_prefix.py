@@ -41,11 +41,14 @@ def split_url(url: bytes) -> tuple[Place, bytes] | None:
 
 
 def path_below(path: bytes, prefix: bytes) -> bytes | None:
-    """What follows `prefix`, whole segments without a slash at their end, in a path with its query
-    and fragment; None: the path is not below it."""
-    if not path.startswith(prefix):
+    """What follows `prefix`, whole segments, in a path with its query and fragment; None: the path
+    is not below it. Only what is below it matches a prefix with a slash at its end."""
+    start = prefix.rstrip(b"/")
+    if not path.startswith(start):
         return None
-    rest = path[len(prefix) :]
+    rest = path[len(start) :]
+    if start and prefix != start:
+        return rest if rest[:1] == b"/" else None
     return rest if not rest or rest[:1] in (b"/", b"?", b"#") else None
 
 

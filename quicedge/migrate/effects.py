@@ -47,8 +47,8 @@ class Effect:
     name: str = ""
     """Of a header field, in lower case; behind `error ` in error responses, and behind `101 ` in
     those that open a WebSocket; or one of these alone: all fields there. `404->405` of a status,
-    or a half of it with the arrow; `encoding` of a target that only its encoding and repeated
-    slashes are different in. Empty: any."""
+    or a half of it with the arrow; `encoding` of a target that only its encoding, repeated
+    slashes and dot segments are different in. Empty: any."""
 
     def covers(self, other: Effect) -> bool:
         """Whether it announces the other one."""

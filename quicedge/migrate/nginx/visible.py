@@ -13,7 +13,7 @@ SCHEME = Effect(Side.CLIENT, Aspect.SCHEME)
 REACHED = Effect(Side.ORIGIN, Aspect.REACHED)
 TARGET = Effect(Side.ORIGIN, Aspect.TARGET)
 ENCODING = Effect(Side.ORIGIN, Aspect.TARGET, "encoding")
-"""Of the target: percent-encoding and repeated slashes alone."""
+"""Of the target: percent-encoding, repeated slashes and dot segments alone."""
 HOST = Effect(Side.ORIGIN, Aspect.HOST)
 METHOD = Effect(Side.ORIGIN, Aspect.METHOD)
 SERVER = Effect(Side.ORIGIN, Aspect.SERVER)

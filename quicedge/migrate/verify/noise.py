@@ -15,6 +15,7 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import unquote, urljoin, urlsplit
 
+from quicedge.http.target import normal_path
 from quicedge.migrate.verify.message import Headers, Outcome, Response, Sample, value_of, values_of
 
 OF_RESPONSES = {
@@ -157,12 +158,14 @@ def resolved(sample: Sample, location: str) -> str:
 
 
 def same_path(original: str, ours: str) -> bool:
-    """Whether two targets are the same but for percent-encoding and repeated slashes."""
+    """Whether two targets are the same but for percent-encoding, repeated slashes and dot
+    segments."""
     return _plain_path(original) == _plain_path(ours)
 
 
 def _plain_path(target: str) -> str:
     path, mark, query = target.partition("?")
+    path = normal_path(path.encode("latin-1")).decode("latin-1")
     return re.sub(r"/+", "/", unquote(path, "latin-1")) + mark + query
 
 

@@ -47,8 +47,7 @@ class RewriteCookies(RouteFilter):
             b"path": [_path_rule(old, new, mounts) for old, new in settings.path.items()],
         }
         self._flags = [
-            (_names_cookie(name), {flag.attribute.encode(): _WRITTEN.get(flag) for flag in flags})
-            for name, flags in settings.flags.items()
+            (_names_cookie(name), _wanted(flags)) for name, flags in settings.flags.items()
         ]
 
     def on_response(self, response: Response, exchange: Exchange) -> Response:
@@ -99,6 +98,12 @@ class RewriteCookies(RouteFilter):
         return attribute
 
 
+def _wanted(flags: Sequence[CookieFlag]) -> dict[bytes, bytes | None]:
+    """The attributes that flags are about, in the order in which they are added; None: removed."""
+    ordered = sorted(flags, key=list(CookieFlag).index)
+    return {flag.attribute.encode(): _WRITTEN.get(flag) for flag in ordered}
+
+
 def _as_wanted(attribute: bytes, written: bytes | None) -> bytes:
     """A flag that a cookie has, as it is wanted; empty: not at all."""
     if written is None:
@@ -111,8 +116,8 @@ def _names_cookie(name: str) -> Callable[[bytes], bool]:
     if name == "*":
         return lambda cookie: True
     if not name.startswith("~"):
-        wanted = name.encode()
-        return lambda cookie: cookie == wanted
+        wanted = name.lower().encode()
+        return lambda cookie: cookie.lower() == wanted
     pattern = compile_pattern(name[1:])
     return lambda cookie: len(cookie) <= MATCHED_LENGTH and pattern.search(cookie) is not None
 
@@ -158,7 +163,7 @@ def _path_rule(old: str, new: str, mounts: Mounts) -> Rule:
         return _below(to.fill(exchange), mounts.of(exchange).cookie_path(path))
 
     def rule(path: bytes, exchange: Exchange) -> bytes | None:
-        rest = path_below(path, prefix.fill(exchange).rstrip(b"/"))
+        rest = path_below(path, prefix.fill(exchange))
         return None if rest is None else _below(to.fill(exchange), rest)
 
     return of_upstream if old == UPSTREAM else rule

@@ -116,7 +116,7 @@ def _below_url(start: Template, to: Template) -> Rule:
         found = split_url(url)
         if prefix is None or found is None or found[0] != prefix[0]:
             return None
-        rest = path_below(found[1], prefix[1].rstrip(b"/"))
+        rest = path_below(found[1], prefix[1])
         return None if rest is None else joined(to.fill(exchange), rest)
 
     return rule
@@ -126,7 +126,7 @@ def _below_path(start: Template, to: Template) -> Rule:
     def rule(url: bytes, exchange: Exchange) -> bytes | None:
         if url[:1] != b"/" or url[1:2] in (b"/", b"\\"):
             return None
-        rest = path_below(url, start.fill(exchange).rstrip(b"/"))
+        rest = path_below(url, start.fill(exchange))
         return None if rest is None else joined(to.fill(exchange), rest)
 
     return rule

@@ -65,6 +65,11 @@ CLIENT, ORIGIN = Side.CLIENT, Side.ORIGIN
             forwarded(target="//a%2Fb"),
             Effect(ORIGIN, Aspect.TARGET, "encoding"),
         ),
+        (
+            forwarded(target="/a/b?c=/../d"),
+            forwarded(target="/a/./x/../b?c=/../d"),
+            Effect(ORIGIN, Aspect.TARGET, "encoding"),
+        ),
         (forwarded(), forwarded(headers=[("host", "b")]), Effect(ORIGIN, Aspect.HOST)),
         (forwarded(), forwarded(body=b"1"), Effect(ORIGIN, Aspect.BODY)),
         (forwarded(), forwarded(origin="10.0.0.9:80"), Effect(ORIGIN, Aspect.SERVER)),

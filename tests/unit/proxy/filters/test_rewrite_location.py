@@ -141,7 +141,8 @@ upstream = "app"
     ("start", "to", "url", "found"),
     [
         ("http://b.test/app/", "/", "http://b.test/app/x?y", "/x?y"),
-        ("http://b.test/app/", "/", "http://b.test/app", "/"),
+        ("http://b.test/app/", "/", "http://b.test/app/", "/"),
+        ("http://b.test/app/", "/", "http://b.test/app", None),
         ("http://b.test/app", "/new/", "http://b.test/app/x", "/new/x"),
         ("http://b.test/app", "/new", "http://b.test/app?x", "/new?x"),
         ("http://b.test/app", "/new", "http://b.test/apple", None),
