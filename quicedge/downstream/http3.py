@@ -319,7 +319,8 @@ class Http3Session:
             self._acknowledged = acknowledged
             for stream_id in connection.streams.delivered(self.delivering):
                 self._delivered(self.delivering[stream_id])
-        self.settle_memory()
+        if self.streams or self.memory.account.held:
+            self.settle_memory()
         if self.held.requests and connection.handshake_complete:
             # An address that changed during the handshake may be validated only now.
             self.held.release()

@@ -239,7 +239,8 @@ class Endpoint:
         try:
             handled = connection.receive_run(datagrams, 0, path, now, ecn)
             # Half of a fast download's ACKs make no room for a run that is worth sending.
-            until = self._deadlines.of(connection)
+            is_held = connection.recovery.is_held
+            until = self._deadlines.of(connection) if is_held else None
             if until is None or not connection.stays_held(until):
                 self._awake[connection] = None
         except Exception:
@@ -334,7 +335,7 @@ class Endpoint:
     @property
     def has_work(self) -> bool:
         """Whether `flush` must be called, and then `receive_waiting` if datagrams wait."""
-        return bool(self._awake or self._turns.waiting)
+        return bool(self._awake or self.waiting)
 
     def flush(self, now: float) -> None:
         """Deliver events, transmit, arm timers."""

@@ -22,9 +22,9 @@ class Forwarding(Filter):
 
     def __init__(self, reserved: Reserved, date: Callable[[], bytes]) -> None:
         self._reserved = reserved
-        self._address: tuple[str, int] | None = None
+        self._host: str | None = None
         self._context = semantics.EdgeContext("", reserved=reserved)
-        """Of the last request, as the address."""
+        """Of the last request, as the host."""
         self._date = date
 
     def on_request(self, request: Request, exchange: Exchange) -> Request:
@@ -33,12 +33,12 @@ class Forwarding(Filter):
         address, version = client.address, client.http_version
         # Consecutive requests often come from one client.
         if (
-            address != self._address
-            or address is None
+            address is None
+            or address[0] != self._host
             or context.early_data is not exchange.early_data
             or context.version != version
         ):
-            self._address = address
+            self._host = None if address is None else address[0]
             context = self._context = semantics.EdgeContext(
                 host_of(client), exchange.early_data, version, self._reserved
             )
