@@ -85,9 +85,10 @@ def test_a_worker_that_cannot_start_says_why_in_one_line(tmp_path: Path) -> None
     try:
         assert running.wait() == 1
         (said,) = running.events("cannot start")
-        assert said["error"] == "worker 0 failed to start: quic.max_streams: too many for me"
+        reason = "worker 0 failed to start: quic.max_streams: too many for me"
+        assert said["error"] == reason
         assert running.process.stderr is not None
-        assert running.process.stderr.read() == ""
+        assert running.process.stderr.read() == f"quicedge: {reason}\n"
     finally:
         running.close()
 
