@@ -174,6 +174,25 @@ def test_early_data_is_marked_and_an_unproven_address_is_unknown() -> None:
     assert fields[b"x-forwarded-for"] == b"unknown"
 
 
+def test_each_client_is_described_as_itself_whoever_came_before() -> None:
+    chain = chain_of()
+    clients = [
+        (StubClient(("192.0.2.1", 50000)), b"192.0.2.1"),
+        (StubClient(("192.0.2.1", 50001)), b"192.0.2.1"),
+        (StubClient(("fe80::1%eth0", 50000)), b"fe80::1"),
+        (StubClient(address=None), b"unknown"),
+        (StubClient(("192.0.2.1", 50000)), b"192.0.2.1"),
+        (StubClient(("192.0.2.1", 50000), http_version=b"2"), b"192.0.2.1"),
+        (StubClient(("192.0.2.1", 50000), early_data=True), b"192.0.2.1"),
+    ]
+    for client, shown in clients * 2:
+        about = exchange(client)
+        fields = dict(chain.on_request(about.request, about).fields)
+        assert fields[b"x-forwarded-for"] == shown
+        assert fields[b"via"] == client.http_version + b" quicedge"
+        assert (b"early-data" in fields) == client.early_data
+
+
 def alt_svc_of(response: Response, client: StubClient) -> list[bytes]:
     item = AltSvc()
     fields = item.on_response(response, exchange(client)).fields
