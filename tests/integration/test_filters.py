@@ -271,7 +271,7 @@ async def test_an_exchange_is_the_same_through_filters(
         origin(permission, port=setting.auth_port),
         origin(http1(case, arrivals), port=setting.origin_port),
     ):
-        got = await exchange(version, setting.edge.port, case, b"/all/x", arrivals.first)
+        got = await exchange(version, setting.edge.port, case, b"/all/x", arrivals)
         if case.client is ClientFault.NONE:
             check_response(case, got)
         if case.reaches_the_origin:
@@ -291,8 +291,8 @@ async def test_early_hints_are_sent_from_the_second_time_on(setting: Setting, ve
         response_fields=[(b"link", b"</app.css>; rel=preload; as=style")],
     )
     async with origin(http1(case, arrivals := Arrivals()), port=setting.origin_port):
-        first = await exchange(version, setting.edge.port, case, path, arrivals.first)
-        again = await exchange(version, setting.edge.port, case, path, arrivals.first)
+        first = await exchange(version, setting.edge.port, case, path, arrivals)
+        again = await exchange(version, setting.edge.port, case, path, arrivals)
     assert (first.status, first.interim) == (200, [])
     assert (again.status, bytes(again.body)) == (200, b"hello")
     assert again.interim == ([] if version == "http/1.1" else [103])
@@ -308,7 +308,7 @@ async def test_a_filter_does_its_work_over_every_protocol(
     case = Case(**{**vars(case), "fields": [*case.fields, *filtered.fields]})
     async with origin(http1(case, arrivals), port=setting.origin_port):
         path = f"/{name}".encode() + filtered.path
-        got = await exchange(version, setting.edge.port, case, path, arrivals.first)
+        got = await exchange(version, setting.edge.port, case, path, arrivals)
     assert got.complete, got
     assert filtered.got(got), got
     if filtered.seen is None:
@@ -325,7 +325,7 @@ async def test_filters_change_with_the_configuration_or_not_at_all(tmp_path: Pat
         first = config.read_text()
 
         async def location() -> list[bytes]:
-            got = await exchange("h2", running.port, Case("go"), b"/go", asyncio.Event())
+            got = await exchange("h2", running.port, Case("go"), b"/go", Arrivals())
             return got.values(b"location")
 
         assert await location() == [b"/one"]

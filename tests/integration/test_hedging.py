@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.support.edge import RunningEdge, edge
 from tests.support.matrix.clients import CLIENTS, exchange
-from tests.support.matrix.spec import Case, Got
+from tests.support.matrix.spec import Arrivals, Case, Got
 from tests.support.origins import eventually
 
 
@@ -85,7 +85,7 @@ async def pair() -> AsyncIterator[Pair]:
 
 
 async def ask(version: str, port: int, case: Case, path: bytes = b"/") -> Got:
-    return await exchange(version, port, case, path, asyncio.Event())
+    return await exchange(version, port, case, path, Arrivals())
 
 
 async def test_a_request_that_hangs_is_answered_by_the_other_server_over_every_protocol(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import signal
 from collections import Counter
@@ -15,7 +14,7 @@ import pytest
 from tests.integration.test_mirror import Origin, origin
 from tests.support.edge import RunningEdge, edge
 from tests.support.matrix.clients import CLIENTS, Client, exchange
-from tests.support.matrix.spec import Case, Got
+from tests.support.matrix.spec import Arrivals, Case, Got
 from tests.support.origins import eventually
 
 
@@ -50,7 +49,7 @@ async def answers(
     """The answers to requests on one connection each."""
     found = []
     for case in cases:
-        got = await exchange(version, running.port, case, path, asyncio.Event())
+        got = await exchange(version, running.port, case, path, Arrivals())
         assert got.status == 200
         found.append(got)
     return found
@@ -144,7 +143,7 @@ async def sides(client: Client) -> set[int]:
     """The users, of two hundred, who are on the canary."""
     found = set()
     for number in range(200):
-        got = await client.exchange(asking(x_user=f"u{number}"), b"/split", asyncio.Event())
+        got = await client.exchange(asking(x_user=f"u{number}"), b"/split", Arrivals())
         if bytes(got.body) == b"canary":
             found.add(number)
     return found
