@@ -31,9 +31,11 @@ class SocketReader:
         """Whether datagrams were read that wait for the next event loop iteration."""
         self._timer: asyncio.TimerHandle | None = None
         """The next read; None while the loop watches the socket."""
+        self._is_closed = False
         loop.add_reader(sock.fileno(), self._read)
 
     def close(self) -> None:
+        self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
         self._loop.remove_reader(self._socket.fileno())
@@ -67,6 +69,8 @@ class SocketReader:
 
     def _read_on(self) -> None:
         self._unfinished = False
+        if self._is_closed:
+            return
         if self._timer is not None:
             self._timer.cancel()
         self._read()

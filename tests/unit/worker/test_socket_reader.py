@@ -149,3 +149,26 @@ def test_a_closed_reader_reads_no_more(world: World) -> None:
     world.run(10, 1)
     assert not world.is_watched
     assert world.reads == before
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_what_a_slow_turn_leaves_is_delivered_in_the_next_unless_it_is_closed(
+    world: World, monkeypatch: pytest.MonkeyPatch, is_closed: bool
+) -> None:
+    def take(datagrams: list[bytes], path: Any, ecn: int) -> None:
+        world.received += datagrams
+        world.loop.now += 1.0
+
+    monkeypatch.setattr(world.reader, "_handler", take)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        world.peer.send(DATAGRAM)
+        other.sendto(DATAGRAM, world.socket.address)
+        for callback in list(world.loop.readers.values()):
+            callback()
+    assert len(world.received) == 1
+    if is_closed:
+        world.reader.close()
+    world.loop.turn()
+    assert len(world.received) == (1 if is_closed else 2)
+    assert world.is_watched is not is_closed
+    assert not world.loop.timers
