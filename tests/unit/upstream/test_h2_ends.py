@@ -270,7 +270,7 @@ async def test_an_origin_that_falls_silent(frames: Frames, monkeypatch: pytest.M
         await peer.drain()
 
     script, _ = misbehaves_once(act)
-    options = {"protocol": "h2", "first_byte_timeout": 0.1, "idle_timeout": 0.1}
+    options = {"protocol": "h2", "first_byte_timeout": 0.5, "idle_timeout": 0.1}
     async with origin(script) as server, upstream(server, **options) as group:
         stream, recorder = send(group, request())
         await recorder.over()
