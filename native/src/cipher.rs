@@ -360,7 +360,10 @@ impl<'py> Source<'py> {
             }
             return Ok(Source::Compiled(compiled));
         }
-        let data = buffer.call_method1("read", (start, stop))?.cast_into()?;
+        let data: Bound<'py, PyBytes> = buffer.call_method1("read", (start, stop))?.cast_into()?;
+        if stop.checked_sub(start) != Some(data.as_bytes().len() as u64) {
+            return Err(refused("bytes that are not buffered"));
+        }
         Ok(Source::Python { start, data })
     }
 

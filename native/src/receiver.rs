@@ -138,16 +138,20 @@ impl Scratch {
         // SAFETY: both are plain C structs for which all zeroes are valid.
         let (mut vectors, mut headers): ([libc::iovec; MESSAGES], [libc::mmsghdr; MESSAGES]) =
             unsafe { (zeroed(), zeroed()) };
-        for (index, header) in headers[..count].iter_mut().enumerate() {
-            let buffer = &mut self.data[index * STRIDE..(index + 1) * STRIDE];
-            vectors[index].iov_base = buffer.as_mut_ptr().cast();
-            vectors[index].iov_len = STRIDE;
+        // Each buffer is borrowed once, so that the pointers to the others stay valid.
+        let buffers =
+            self.data.chunks_exact_mut(STRIDE).zip(&mut self.control).zip(&mut self.names);
+        for ((header, vector), ((data, control), name)) in
+            headers[..count].iter_mut().zip(&mut vectors).zip(buffers)
+        {
+            vector.iov_base = data.as_mut_ptr().cast();
+            vector.iov_len = STRIDE;
             let message = &mut header.msg_hdr;
-            message.msg_iov = &raw mut vectors[index];
+            message.msg_iov = vector;
             message.msg_iovlen = 1;
-            message.msg_name = self.names[index].as_mut_ptr().cast();
+            message.msg_name = name.as_mut_ptr().cast();
             message.msg_namelen = NAME as libc::socklen_t;
-            message.msg_control = self.control[index].as_mut_ptr().cast();
+            message.msg_control = control.as_mut_ptr().cast();
             message.msg_controllen = CONTROL as _;
         }
         // SAFETY: every pointer in the first `count` headers is to a buffer of `self` or of this

@@ -307,6 +307,18 @@ def test_other_than_bytes_is_refused_without_harm() -> None:
         cipher.seal_run(0x40, CID, 0, 0, b"no buffer", 0, 5, 1200, False, False)
 
 
+class Short:
+    def read(self, start: int, stop: int) -> bytes:
+        return b"x"
+
+
+@pytest.mark.parametrize("size", [2, 1200, 2**62, 2**64 - 1])
+def test_a_buffer_that_reads_less_than_a_run_is_refused(size: int) -> None:
+    cipher = COMPILED(0x1301, b"k" * 16, b"i" * 12, b"h" * 16)
+    with pytest.raises(ValueError, match="not buffered"):
+        cipher.seal_run(0x40, CID, 0, 0, Short(), 0, size, 1, True, False)
+
+
 def test_a_run_ends_before_what_is_not_a_short_header_packet_to_the_connection_id() -> None:
     twins = ciphers(0x1301)
     right = twins[0].seal_short(0x40, CID, 3, b"\0" * 30)
