@@ -334,7 +334,8 @@ class Endpoint:
 
     @property
     def has_work(self) -> bool:
-        """Whether `flush` must be called, and then `receive_waiting` if datagrams wait."""
+        """Whether there are connections to `flush`, or datagrams that wait for
+        `receive_waiting`, which follows it."""
         return bool(self._awake or self.waiting)
 
     def flush(self, now: float) -> None:

@@ -87,8 +87,9 @@ class AckReceiver:
             self._handshake.phases.on_acked(frame[1])
 
     def settle_or_wait(self) -> None:
-        """Apply the pending frame, unless all that it does is to make room for data that waits for
-        more of it: several such frames are applied as one, when data is sent at the latest."""
+        """Apply the pending frame, unless all that it does is make room in the congestion window
+        for data that waits for it (`Recovery.is_held`). Such a frame stays pending, and later ones
+        that cover it take its place, until data is sent or a timer runs out."""
         if self.pending is None:
             return
         space, frame = self.pending

@@ -157,6 +157,7 @@ class Receiver:
                 stop = at + 1
                 self._receive_any(datagrams[at], path, address, now, ecn)
             if self._acks.pending is not None:
+                # A closing connection sends no more data; a trace shows the effect of each ACK.
                 if self._life.event is None and self.observer is None:
                     self._acks.settle_or_wait()
                 else:

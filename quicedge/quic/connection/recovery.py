@@ -72,10 +72,11 @@ class Recovery:
         self.app_limited = True
         """Whether the sender last stopped for lack of data, not of window."""
         self.is_held = False
-        """Whether it left data that only waits for room in the window."""
+        """Whether the sender, when it last stopped, left data that only waits for room in the
+        window: ACK frames that make room may then wait to be applied."""
         self.unsettled = 0
-        """Bytes at most that a received ACK frame says are not in flight any more and that is still
-        to be applied."""
+        """Upper bound on the bytes acknowledged by an ACK frame that waits to be applied: they are
+        still part of `bytes_in_flight`."""
 
         self.newly_acked: list[tuple[int, int]] = []
         """Packets newly acknowledged by the last ACK frame, `stop` exclusive."""
