@@ -48,14 +48,11 @@ class FrameTurns:
         self._dense: dict[str, None] = {}
         """Clients whose packets recently held many frames, the latest last."""
         self.waiting: dict[str, deque[WaitingRun]] = {}
-        """What is queued; to be read only."""
+        """What is queued, by client; to be read only, and always the same object: the endpoint
+        refers to it."""
         self._waiting_bytes: dict[str, int] = {}
         self.waiting_bytes = 0
         """Bytes of queued datagrams."""
-
-    def __bool__(self) -> bool:
-        """Whether anything is queued."""
-        return bool(self.waiting)
 
     def may_work(self, client: str) -> bool:
         """Whether a client has a share left and nothing queued."""

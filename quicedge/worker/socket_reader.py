@@ -54,10 +54,10 @@ class SocketReader:
             if datagrams >= UDP_READS_PER_WAKEUP:
                 pause = 0.0  # more may be there already
         if pause or self._timer is not None:
-            self._read_again(pause)
+            self._schedule_read(pause)
 
-    def _read_again(self, pause: float) -> None:
-        """Read next in `pause` seconds; 0: when the loop says that there is something."""
+    def _schedule_read(self, pause: float) -> None:
+        """Read next in `pause` seconds; 0: when the loop finds the socket readable."""
         is_watched = self._timer is None
         if pause:
             if is_watched:

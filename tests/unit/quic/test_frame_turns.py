@@ -39,10 +39,10 @@ def test_what_waits_keeps_its_order_and_what_follows_waits_behind_it() -> None:
     assert turns.wait(ONE, first)
     assert not turns.may_work(ONE)
     assert turns.wait(ONE, second)
-    assert turns
+    assert turns.waiting
     ((client, runs),) = turns.take()
     assert (client, list(runs)) == (ONE, [first, second])
-    assert not turns
+    assert not turns.waiting
     assert turns.waiting_bytes == 0
 
 
