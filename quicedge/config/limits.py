@@ -166,9 +166,10 @@ PROXY_HEADER_MAX: Final = 4096
 
 TLS_ANSWERS_BURST: Final = 64
 """Answers of TLS on TCP, to key updates and attempts to renegotiate, that a client may ask for at
-once, and"""
+once."""
+
 TLS_ANSWERS_RATE: Final = 1.0
-"""how many per second: each key update derives two keys (16 us), and its answer waits until the
+"""Such answers per second: each key update derives two keys (16 us), and its answer waits until the
 client reads. AES-GCM needs one per 2^24 records (RFC 8446 section 5.5)."""
 
 REDIRECT_IDLE: Final = 5.0
