@@ -134,7 +134,8 @@ class RedirectSession(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._closing:
             return  # read, so that the response is not cut off by a reset
-        if not self._buffer:
+        # Empty lines between requests are no start of one (RFC 9112 section 2.2).
+        if not self._buffer and data.strip(b"\r\n"):
             self._since = self._site.clock()
         self._buffer += data
         if not self._waiting and not self._writing_paused:

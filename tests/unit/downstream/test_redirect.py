@@ -152,6 +152,17 @@ def test_a_head_has_its_time_from_its_first_byte_on() -> None:
     assert port80.ask("x: y").startswith(b"HTTP/1.1 308 ")
 
 
+@pytest.mark.parametrize("lines", [[b"\r\n"], [b"\r", b"\n"]], ids=["whole", "split"])
+def test_empty_lines_do_not_keep_an_idle_connection_open(lines: list[bytes]) -> None:
+    port80 = Port80()
+    while not port80.wire.ended and port80.now < 4 * limits.REDIRECT_IDLE:
+        for line in lines:
+            port80.session.data_received(line)
+        port80.now += limits.REDIRECT_IDLE - 1
+        port80.site.check(port80.now)
+    assert port80.wire.ended
+
+
 def test_an_http_1_0_client_is_told_that_its_connection_persists() -> None:
     port80 = Port80()
     answer = port80.ask("GET / HTTP/1.0\r\nconnection: keep-alive")
