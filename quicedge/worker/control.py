@@ -409,13 +409,15 @@ class ControlChannel(asyncio.Protocol):
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
     async def flush(self) -> None:
-        """Wait until the peer has been sent everything, for CONTROL_LAST_WORDS at most."""
+        """Wait until all pending data is sent, for CONTROL_LAST_WORDS at most."""
+        # Polled, because only a worker that ends asks, and most have nothing left by then.
         deadline = time.monotonic() + CONTROL_LAST_WORDS
         while self.backlog and time.monotonic() < deadline and not self._lost.is_set():
             await asyncio.sleep(0.005)
 
     async def lost(self) -> None:
-        """Wait for the end of what a peer said that is gone, for CONTROL_LAST_WORDS at most."""
+        """Wait until the connection is closed and all that the peer sent before is handled, for
+        CONTROL_LAST_WORDS at most."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CONTROL_LAST_WORDS):
                 await self._lost.wait()
