@@ -10,7 +10,7 @@ from quicedge.config.filter_validation import cookie_flags_problem, cookie_probl
 from quicedge.config.filters import CookieFlag
 from quicedge.migrate.nginx import visible
 from quicedge.migrate.nginx.filters import Filter
-from quicedge.migrate.nginx.matching import group_references, pattern_of
+from quicedge.migrate.nginx.matching import marked_pattern, pattern_rule
 from quicedge.migrate.nginx.notebook import Notebook
 from quicedge.migrate.nginx.scope import Scope
 from quicedge.migrate.nginx.source import Directive
@@ -68,7 +68,7 @@ class _Cookies:
         old, new = directive.args
         if old.startswith("~"):
             # nginx compares domains without regard to case.
-            old, new = self._by_pattern(f"~*{old.lstrip('~*')}", new)
+            old, new = pattern_rule(f"~*{old.lstrip('~*')}", new, self._names)
         else:
             old, new = template(old, self._names).removeprefix("."), template(new, self._names)
         self._add(self._domains, "domain", old, new)
@@ -86,7 +86,7 @@ class _Cookies:
         if new == old or (_ANY.fullmatch(old) and new == "$1"):
             return words
         if old.startswith("~"):
-            old, new = self._by_pattern(old, new)
+            old, new = pattern_rule(old, new, self._names)
         else:
             old, new = template(old, self._names), template(new, self._names)
             if not (old.endswith("/") and new.endswith("/")):
@@ -107,8 +107,7 @@ class _Cookies:
         if any(variables(name)):
             raise UnsayableError(f"the name of the cookie depends on the request: {name}")
         if name.startswith("~"):
-            rest = name.removeprefix("~")
-            pattern = pattern_of(rest.removeprefix("*"), ignore_case=rest.startswith("*"))
+            pattern = marked_pattern(name)
             name = f"~{pattern}" if pattern not in ("", "(?i)") else "*"
         found = [_flag(flag) for flag in flags]
         if problem := cookie_flags_problem(name, [CookieFlag(flag) for flag in found]):
@@ -116,14 +115,6 @@ class _Cookies:
         if "*" not in self._flags:
             self._flags.setdefault(name, found)
         return ""
-
-    def _by_pattern(self, old: str, new: str) -> tuple[str, str]:
-        """A regular expression and its replacement."""
-        if "\\" in new:
-            raise UnsayableError(f"a backslash in {new}")
-        rest = old.removeprefix("~")
-        pattern = pattern_of(rest.removeprefix("*"), ignore_case=rest.startswith("*"))
-        return f"~{pattern}", template(new, self._names.with_values(group_references(pattern)))
 
     def _add(self, table: dict[str, str], key: str, old: str, new: str) -> None:
         if problem := cookie_problem(key, old, new):

@@ -9,7 +9,7 @@ from typing import Any
 
 from quicedge.config.patterns import compile_pattern
 from quicedge.migrate.nginx.lookahead import without_lookahead
-from quicedge.migrate.nginx.variables import UnsayableError
+from quicedge.migrate.nginx.variables import Names, UnsayableError, template
 
 Match = Mapping[str, Any]
 """Keys of a route that must all be met."""
@@ -101,6 +101,22 @@ def group_references(pattern: str) -> dict[str, str]:
     compiled = compile_pattern(pattern)
     found = {str(number): f"\\{number}" for number in range(1, min(compiled.groups, 9) + 1)}
     return found | {name.decode(): f"\\g<{name.decode()}>" for name in compiled.groupindex}
+
+
+def marked_pattern(text: str) -> str:
+    """The regular expression of `~PATTERN`, or of `~*PATTERN`, which disregards case; raises
+    UnsayableError."""
+    pattern = text.removeprefix("~")
+    return pattern_of(pattern.removeprefix("*"), ignore_case=pattern.startswith("*"))
+
+
+def pattern_rule(old: str, new: str, names: Names) -> tuple[str, str]:
+    """A marked regular expression and its replacement, as the filters that rewrite responses have
+    them; raises UnsayableError."""
+    if "\\" in new:
+        raise UnsayableError(f"a backslash in {new}")
+    pattern = marked_pattern(old)
+    return f"~{pattern}", template(new, names.with_values(group_references(pattern)))
 
 
 def filled(values: Mapping[str, str], pattern: str, path: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from quicedge.config.filter_validation import location_problem
 from quicedge.config.url_prefix import SCHEME, split_url
 from quicedge.migrate.nginx import visible
 from quicedge.migrate.nginx.filters import Filter
-from quicedge.migrate.nginx.matching import group_references, pattern_of
+from quicedge.migrate.nginx.matching import pattern_rule
 from quicedge.migrate.nginx.notebook import Notebook
 from quicedge.migrate.nginx.outcomes import State
 from quicedge.migrate.nginx.source import Directive
@@ -50,7 +50,7 @@ def _rule(directive: Directive, handler: Directive, state: State, names: Names) 
     if directive is handler or args == ["default"]:
         old, new = _default(handler, state)
     elif args[0].startswith("~"):
-        old, new = _by_pattern(args[0].removeprefix("~"), args[-1], names)
+        old, new = pattern_rule(args[0], args[-1], names)
     else:
         old, new = template(args[0], names), template(args[-1], names)
     if old and (problem := location_problem(old, new)):
@@ -67,14 +67,6 @@ def _default(handler: Directive, state: State) -> tuple[str, str]:
     if not place[1]:
         return literal(f"{url}/"), "/"
     return literal(url), literal(state.location.pattern)
-
-
-def _by_pattern(text: str, replacement: str, names: Names) -> tuple[str, str]:
-    """A regular expression and its replacement."""
-    if "\\" in replacement:
-        raise UnsayableError(f"a backslash in {replacement}")
-    pattern = pattern_of(text.removeprefix("*"), ignore_case=text.startswith("*"))
-    return f"~{pattern}", template(replacement, names.with_values(group_references(pattern)))
 
 
 _BARE = re.compile(r"[^/]+://[^/]+")

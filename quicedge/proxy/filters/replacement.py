@@ -1,11 +1,10 @@
-r"""What takes the place of what a regular expression has matched: a template in which `\1` and
-`\g<name>` stand for groups."""
+r"""What takes the place of a value that a regular expression is found in: a template in which `\1`
+and `\g<name>` stand for groups."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from quicedge.config.patterns import replacement_parts
+from quicedge.config.filterlimits import MATCHED_LENGTH
+from quicedge.config.patterns import compile_pattern, replacement_parts
 from quicedge.proxy.exchange import Exchange
 from quicedge.proxy.templates import Template
 
@@ -13,16 +12,20 @@ from quicedge.proxy.templates import Template
 class Replacement:
     """One replacement, whose templates are for URLs."""
 
-    __slots__ = ("_parts",)
+    __slots__ = ("_parts", "_pattern")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, pattern: str, text: str) -> None:
+        self._pattern = compile_pattern(pattern)
         self._parts = [
             Template(part, for_url=True) if isinstance(part, str) else part.key
             for part in replacement_parts(text)
         ]
 
-    def fill(self, match: Any, exchange: Exchange) -> bytes:
-        """The text for a match."""
+    def of(self, value: bytes, exchange: Exchange) -> bytes | None:
+        """What a value becomes; None: the expression is not found in it."""
+        match = self._pattern.search(value) if len(value) <= MATCHED_LENGTH else None
+        if match is None:
+            return None
         found = (
             part.fill(exchange) if isinstance(part, Template) else match.group(part) or b""
             for part in self._parts

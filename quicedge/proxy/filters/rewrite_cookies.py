@@ -127,7 +127,7 @@ def _names_cookie(name: str) -> Callable[[bytes], bool]:
 
 def _domain_rule(old: str, new: str, mounts: Mounts) -> Rule:
     if old.startswith("~") and new != NO_DOMAIN:
-        return _by_pattern(old[1:], new)
+        return Replacement(old[1:], new).of
     is_meant = _is_domain(old, mounts)
     to = None if new == NO_DOMAIN else Template(new)
 
@@ -154,7 +154,7 @@ def _is_domain(old: str, mounts: Mounts) -> Callable[[bytes, Exchange], bool]:
 
 def _path_rule(old: str, new: str, mounts: Mounts) -> Rule:
     if old.startswith("~"):
-        return _by_pattern(old[1:], new)
+        return Replacement(old[1:], new).of
     prefix, to = Template(old, for_url=True), Template(new, for_url=True)
 
     def of_upstream(path: bytes, exchange: Exchange) -> bytes | None:
@@ -172,17 +172,6 @@ def _path_rule(old: str, new: str, mounts: Mounts) -> Rule:
 def _below(start: bytes, rest: bytes) -> bytes:
     """A path for cookies: that of a folder is as it is written, for `/a/` does not cover `/a`."""
     return start if rest in (b"", b"/") else joined(start, rest)
-
-
-def _by_pattern(text: str, new: str) -> Rule:
-    pattern = compile_pattern(text)
-    replacement = Replacement(new)
-
-    def rule(value: bytes, exchange: Exchange) -> bytes | None:
-        match = pattern.search(value) if len(value) <= MATCHED_LENGTH else None
-        return None if match is None else replacement.fill(match, exchange)
-
-    return rule
 
 
 def build(given: config.RewriteCookies, where: str, resources: Resources) -> Iterator[RouteFilter]:

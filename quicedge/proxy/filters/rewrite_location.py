@@ -10,9 +10,8 @@ import re
 from collections.abc import Callable, Iterator
 
 from quicedge.config import filters as config
-from quicedge.config.filterlimits import MATCHED_LENGTH, TEMPLATE_MAX_VALUE
+from quicedge.config.filterlimits import TEMPLATE_MAX_VALUE
 from quicedge.config.filters import UPSTREAM
-from quicedge.config.patterns import compile_pattern
 from quicedge.config.url_prefix import SCHEME, joined, path_below, split_url
 from quicedge.http.grammar import FIELD_VALUE
 from quicedge.http.message import Fields, Response
@@ -142,12 +141,11 @@ def _of_scheme(start: bytes, to: Template) -> Rule:
 
 
 def _by_pattern(text: str, to: str) -> Rule:
-    pattern = compile_pattern(text)
-    replacement = Replacement(to)
+    replacement = Replacement(text, to)
 
     def rule(url: bytes, exchange: Exchange) -> bytes | None:
-        match = pattern.search(url) if len(url) <= MATCHED_LENGTH else None
-        return None if match is None else joined(replacement.fill(match, exchange), b"")
+        found = replacement.of(url, exchange)
+        return None if found is None else joined(found, b"")
 
     return rule
 
