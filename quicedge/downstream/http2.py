@@ -400,7 +400,10 @@ class Http2Session(asyncio.Protocol):
 
     def on_cut_short(self, h2: H2Stream) -> bool:
         exchange = _exchange_of(h2)
-        return h2.id not in self.held if exchange is None else exchange.give_up_request()
+        if exchange is None:
+            # The response is delivered, or the request waits to be started.
+            return h2.id not in self.held
+        return exchange.give_up_request()
 
     def on_reset(self, h2: H2Stream, code: int) -> None:
         self.resets_received += 1

@@ -6,8 +6,8 @@ Packets without content (PING, empty frames) keep a connection alive but extend 
 - an upload must arrive at `MIN_BODY_RATE`, measured over `body_timeout`;
 - in a stream of messages (gRPC, events) any byte counts, and pauses may last `MESSAGE_REST`;
 - once the response has begun, the origin's deadlines apply instead;
-- a reader must acknowledge `MIN_PROGRESS` bytes per `response_timeout`, or all that waited for it
-  at the beginning: of events there is less.
+- a reader must acknowledge `MIN_PROGRESS` bytes per `response_timeout`, or, if that is less, as it
+  is with events, all that waited for it when that time began.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Session(Protocol):
 
 
 class _Mark:
-    """The amount and time of the last sufficient progress, and what could be made then."""
+    """The amount and time of the last sufficient progress, and what was left to be taken then."""
 
     __slots__ = ("amount", "at", "owed")
 

@@ -121,7 +121,8 @@ class Handler(Protocol):
         """The message is complete."""
 
     def on_cut_short(self, stream: H2Stream) -> bool:
-        """The message has ended short of its content-length; False: it is malformed."""
+        """The message has ended short of its content-length: whether that is in order, because the
+        client has given its request up and gets the response; False: the message is malformed."""
 
     def on_reset(self, stream: H2Stream, code: int) -> None:
         """The client reset the stream."""

@@ -62,7 +62,8 @@ class Handler(Protocol):
         """The message is complete; also called after a head that arrived with `end_stream`."""
 
     def on_cut_short(self, stream_id: int) -> bool:
-        """The message has ended short of its content-length; False: it is malformed."""
+        """The message has ended short of its content-length: whether that is in order, because the
+        client has given its request up and gets the response; False: the message is malformed."""
 
     def on_reset(self, stream_id: int, error_code: int) -> None: ...
 

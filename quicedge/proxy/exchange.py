@@ -163,10 +163,10 @@ class Exchange:
     """One request and its response. Times are seconds of `clock`; body counts are bytes.
 
     Call `start`, `start_tunnel`, `answer` or `refuse` first, once. From the client: `request_data`
-    any number of times, then `request_end`, `request_aborted` or `request_malformed`;
-    `response_stopped` and `connection_lost` at any time; `delivered` when the complete response is
-    acknowledged. From the origin: the methods of `upstream.base.ResponseHandler`. Calls after the
-    end are ignored.
+    any number of times, then `request_end`, `request_aborted`, `give_up_request` or
+    `request_malformed`; `response_stopped` and `connection_lost` at any time; `delivered` when the
+    complete response is acknowledged. From the origin: the methods of
+    `upstream.base.ResponseHandler`. Calls after the end are ignored.
 
     `on_done` is called exactly once: when the request is over and the response is delivered, or
     never will be. `outcome` is final then.

@@ -23,8 +23,9 @@ class Forwarding(Filter):
     def __init__(self, reserved: Reserved, date: Callable[[], bytes]) -> None:
         self._reserved = reserved
         self._host: str | None = None
+        """The address of the client of the last request."""
         self._context = semantics.EdgeContext("", reserved=reserved)
-        """Of the last request, as the host."""
+        """The context of the last request."""
         self._date = date
 
     def on_request(self, request: Request, exchange: Exchange) -> Request:

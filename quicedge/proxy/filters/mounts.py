@@ -15,7 +15,7 @@ SCHEMES = frozenset(scheme.decode() for scheme in DEFAULT_PORTS)
 
 
 class Mount:
-    """What the filters of a route do to the prefixes of paths, and undone."""
+    """Undoes what the filters of a route do to the prefixes of paths."""
 
     __slots__ = ("_steps",)
 
