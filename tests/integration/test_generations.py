@@ -77,7 +77,11 @@ def ask(tls: ssl.SSLSocket, path: str = "/") -> bytes:
 
 def test_a_reload_changes_the_number_of_workers_under_open_connections(tmp_path: Path) -> None:
     options = 'workers = 2\nupgrade_drain = "60s"'
-    with demo_origin() as origin, edge(tmp_path, origin, options=options) as running:
+    with (
+        demo_origin() as origin,
+        # New requests on old connections are served for the drain timeout.
+        edge(tmp_path, origin, options=options, drain_timeout="60s") as running,
+    ):
 
         async def live() -> None:
             """Old connections go on over three generations of different sizes, new ones too."""

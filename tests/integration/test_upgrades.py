@@ -38,9 +38,13 @@ def supervisor(running: RunningEdge) -> int:
 
 
 @contextlib.contextmanager
-def upgradable(directory: Path, origin: str, options: str = OPTIONS) -> Iterator[RunningEdge]:
+def upgradable(
+    directory: Path, origin: str, options: str = OPTIONS, drain_timeout: str = "5s"
+) -> Iterator[RunningEdge]:
     """An edge whose process may be another one in the end."""
-    with edge(directory, origin, options=options, ends_itself=True) as running:
+    with edge(
+        directory, origin, options=options, drain_timeout=drain_timeout, ends_itself=True
+    ) as running:
         try:
             yield running
         except BaseException:
@@ -52,7 +56,8 @@ def upgradable(directory: Path, origin: str, options: str = OPTIONS) -> Iterator
 
 
 def test_an_upgrade_keeps_connections_and_accepts_new_ones(tmp_path: Path) -> None:
-    with demo_origin() as origin, upgradable(tmp_path, origin) as running:
+    # New requests on old connections are served for the drain timeout.
+    with demo_origin() as origin, upgradable(tmp_path, origin, drain_timeout="60s") as running:
 
         async def live() -> None:
             async with contextlib.AsyncExitStack() as stack:
